@@ -184,7 +184,7 @@ type Client struct {
 	budget     peerlist.Budget
 	exchanges  peerlist.Exchanges
 	mapped     portMappings
-	handshakes []*pendingHandshake // incoming connections in their handshake, oldest first
+	handshakes peerlist.Handshakes // incoming connections in their handshake, each owned by a pendingHandshake
 }
 
 // Addr returns the address at which the client accepts peers. It is nil before Open or the first Start, and with

@@ -194,7 +194,7 @@ func TestManyTorrentsComeAndGo(t *testing.T) {
 		leeches.mu.Lock()
 		defer leeches.mu.Unlock()
 		connected, dialling := leeches.budget.InUse()
-		return connected == 0 && dialling == 0 && len(leeches.handshakes) == 0
+		return connected == 0 && dialling == 0 && leeches.handshakes.Len() == 0
 	}, time.Minute, time.Millisecond, "nothing is left counted")
 }
 

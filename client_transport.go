@@ -7,7 +7,6 @@ import (
 	mathrand "math/rand/v2"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -229,37 +228,25 @@ func (c *Client) startHandshake(conn net.Conn) {
 func (c *Client) beginHandshake(h *pendingHandshake, addr netip.AddrPort) (out net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || !netaddr.IsLocal(h.Addr) && c.handshakesFrom(h.Addr) >= maxHandshakesPerAddress {
+	if c.closed || !netaddr.IsLocal(h.Addr) && c.handshakes.From(h.Addr) >= maxHandshakesPerAddress {
 		return h.conn
 	}
-	if len(c.handshakes) >= maxHandshakes {
-		all := make([]peerlist.Handshake, 0, maxHandshakes)
-		for _, h := range c.handshakes {
-			all = append(all, h.Handshake)
-		}
-		k := peerlist.Shed(all, h.Addr)
-		out = c.handshakes[k].conn
-		c.handshakes[k].cancel() // it may be waiting, and not in a read
-		c.handshakes = slices.Delete(c.handshakes, k, k+1)
+	if c.handshakes.Len() >= maxHandshakes {
+		shed := c.handshakes.Shed(h.Addr)
+		c.handshakes.Remove(shed)
+		pending := shed.Owner.(*pendingHandshake)
+		pending.cancel() // it may be waiting, and not in a read
+		out = pending.conn
 	}
 	h.ctx, h.cancel = context.WithTimeout(c.ctx, handshakeTimeout)
-	c.handshakes = append(c.handshakes, h)
+	h.Owner = h
+	c.handshakes.Add(&h.Handshake)
 	c.tasks.Go(func() { c.finishHandshake(h, addr) })
 	return out
 }
 
 // allows reports whether the user allows dealings with an unmapped address.
 func (c *Client) allows(a netip.Addr) bool { return c.Allow == nil || c.Allow(a) }
-
-// handshakesFrom is how many of those in their handshake come from an address. The caller holds c.mu.
-func (c *Client) handshakesFrom(from netip.Addr) (n int) {
-	for _, h := range c.handshakes {
-		if h.Addr == from {
-			n++
-		}
-	}
-	return n
-}
 
 // awaitHandshake waits for the beginning of a handshake and answers it. Nothing else is allocated for the connection
 // before that.
@@ -282,8 +269,8 @@ func (c *Client) awaitHandshake(h *pendingHandshake, addr netip.AddrPort) (*conn
 func (c *Client) closeHandshakes() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, h := range c.handshakes {
-		c.tasks.Go(func() { h.conn.Close() })
+	for h := range c.handshakes.All() {
+		c.tasks.Go(func() { h.Owner.(*pendingHandshake).conn.Close() })
 	}
 }
 
@@ -292,9 +279,7 @@ func (c *Client) finishHandshake(h *pendingHandshake, addr netip.AddrPort) {
 	defer h.cancel()
 	k, to, err := c.awaitHandshake(h, addr)
 	c.mu.Lock()
-	if i := slices.Index(c.handshakes, h); i >= 0 {
-		c.handshakes = slices.Delete(c.handshakes, i, i+1)
-	}
+	c.handshakes.Remove(&h.Handshake)
 	c.mu.Unlock()
 	if err != nil {
 		c.log.Debug("incoming", "peer", addr, "err", fmt.Errorf("handshake: %w", err))

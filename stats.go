@@ -212,7 +212,7 @@ func (c *Client) Stats() ClientStats {
 	}
 	resolving := slices.Collect(maps.Keys(c.registry.resolving))
 	s.Peers, s.Dialling = c.budget.InUse()
-	s.Greeting = len(c.handshakes)
+	s.Greeting = c.handshakes.Len()
 	s.PortMappings, s.PortMapErr = c.mapped.stats(), asText(c.mapped.err)
 	blocks := c.blockPool
 	c.mu.Unlock()

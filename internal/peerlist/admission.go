@@ -1,34 +1,74 @@
 package peerlist
 
 import (
+	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/shoal-go/torrent/internal/netaddr"
 )
 
-// Handshake is what is looked at in an incoming connection that has not shaken hands yet.
+// A Handshake is what is looked at in an incoming connection that has not shaken hands yet.
 type Handshake struct {
-	Addr  netip.Addr
-	Spoke bool // the peer has sent the beginning of a handshake, or its whole key if that is encrypted
+	Addr  netip.Addr // fixed
+	Spoke bool       // the peer has sent the beginning of a handshake, or its whole key if that is encrypted
+	Owner any        // the connection; fixed
 }
 
-// Shed returns which of the connections in their handshake, given oldest first, makes room for a newcomer. In the largest
-// crowd, which may include the newcomer, it is the oldest one that has sent nothing, or else the oldest. So connections
-// from other prefixes have time for their handshake, however many come from a few prefixes.
-func Shed(handshakes []Handshake, newcomer netip.Addr) (i int) {
-	c := make(crowds)
-	c.add(newcomer, 1)
-	for _, h := range handshakes {
-		c.add(h.Addr, 1)
+// Handshakes are the incoming connections that have not shaken hands yet. Strangers can add hundreds a second, so their crowds are
+// not counted again for each. The zero value is ready.
+type Handshakes struct {
+	all    []*Handshake // oldest first
+	crowds crowds
+}
+
+// Add adds a connection.
+func (s *Handshakes) Add(h *Handshake) {
+	if s.crowds == nil {
+		s.crowds = make(crowds)
 	}
-	size := 0
-	for k, h := range handshakes {
-		if n := c.size(h.Addr); n > size || n == size && handshakes[i].Spoke && !h.Spoke {
-			i, size = k, n
+	s.all = append(s.all, h)
+	s.crowds.add(h.Addr, 1)
+}
+
+// Remove removes a connection, if it is there.
+func (s *Handshakes) Remove(h *Handshake) {
+	if i := slices.Index(s.all, h); i >= 0 {
+		s.all = slices.Delete(s.all, i, i+1)
+		s.crowds.add(h.Addr, -1)
+	}
+}
+
+// Len returns how many there are.
+func (s *Handshakes) Len() int { return len(s.all) }
+
+// All yields them, oldest first.
+func (s *Handshakes) All() iter.Seq[*Handshake] { return slices.Values(s.all) }
+
+// From returns how many come from an address.
+func (s *Handshakes) From(a netip.Addr) (n int) {
+	for _, h := range s.all {
+		if h.Addr == a {
+			n++
 		}
 	}
-	return i
+	return n
+}
+
+// Shed returns which of the connections makes room for a newcomer. In the largest crowd, which may include the newcomer, it is the
+// oldest one that has sent nothing, or else the oldest. So connections from other prefixes have time for their handshake, however
+// many come from a few prefixes.
+func (s *Handshakes) Shed(newcomer netip.Addr) (out *Handshake) {
+	s.crowds.add(newcomer, 1)
+	defer s.crowds.add(newcomer, -1)
+	size := 0
+	for _, h := range s.all {
+		if n := s.crowds.size(h.Addr); n > size || n == size && out.Spoke && !h.Spoke {
+			out, size = h, n
+		}
+	}
+	return out
 }
 
 // A Connection is what admission knows of a connection to a peer.

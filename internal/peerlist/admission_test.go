@@ -106,7 +106,7 @@ func TestCrowded(t *testing.T) {
 }
 
 func TestShed(t *testing.T) {
-	silent, spoke := func(a string) Handshake { return Handshake{Addr: netip.MustParseAddr(a)} }, func(a string) Handshake { return Handshake{netip.MustParseAddr(a), true} }
+	silent, spoke := func(a string) Handshake { return Handshake{Addr: netip.MustParseAddr(a)} }, func(a string) Handshake { return Handshake{Addr: netip.MustParseAddr(a), Spoke: true} }
 	for name, tc := range map[string]struct {
 		handshakes []Handshake
 		newcomer   string
@@ -123,8 +123,40 @@ func TestShed(t *testing.T) {
 		"a /64 of IPv6 is one":               {[]Handshake{silent("1.0.0.1"), silent("2001:db8::1"), silent("2001:db8::2")}, "9.0.0.1", 1},
 		"and so are many /24 of one network": {append([]Handshake{silent("1.0.0.1")}, many16()...), "9.0.0.1", 1},
 	} {
-		require.Equal(t, tc.want, Shed(tc.handshakes, netip.MustParseAddr(tc.newcomer)), name)
+		var all Handshakes
+		for k := range tc.handshakes {
+			all.Add(&tc.handshakes[k])
+		}
+		require.Same(t, &tc.handshakes[tc.want], all.Shed(netip.MustParseAddr(tc.newcomer)), name)
+		for k := range tc.handshakes {
+			all.Remove(&tc.handshakes[k])
+		}
+		require.Empty(t, all.crowds)
 	}
+}
+
+// To find which one makes room takes no memory: anybody can come hundreds of times a second.
+func TestShedCostsLittle(t *testing.T) {
+	all := greeting(100)
+	newcomer := netip.MustParseAddr("9.0.0.1")
+	require.Zero(t, testing.AllocsPerRun(10, func() { all.Shed(newcomer) }))
+}
+
+func BenchmarkShed(b *testing.B) {
+	all := greeting(100)
+	newcomer := netip.MustParseAddr("9.0.0.1")
+	for b.Loop() {
+		all.Shed(newcomer)
+	}
+}
+
+// greeting returns so many connections, each of a network of its own.
+func greeting(n int) *Handshakes {
+	all := new(Handshakes)
+	for k := range n {
+		all.Add(&Handshake{Addr: netip.AddrFrom4([4]byte{byte(60 + k), 1, 1, 1})})
+	}
+	return all
 }
 
 // many16 are handshakes of eight /24 of one /16.

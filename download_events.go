@@ -108,7 +108,7 @@ const (
 	FileVerified                     // File, a chosen one, is whole
 	PeerConnected                    // Peer
 	PeerGone                         // Peer, and Err says why
-	PeerBanned                       // Peer, and Err says why; its port is 0 if Download.Ban banned the address
+	PeerBanned                       // Peer, and Err says why; its port is 0 if all ports of the address are banned
 	TrackerAnswered                  // Tracker named Peers; Message is its warning, if it gave one
 	TrackerFailed                    // Tracker, and Err is a *TrackerError
 	StateChanged                     // State is the new one

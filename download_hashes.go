@@ -219,7 +219,7 @@ func (p *peer) receiveHashes(m wire.Message, now time.Time) error {
 	}
 	found, whole, err := d.hashing.fetch.Received(p.hashesAsked, fromWireHashes(r), hashes)
 	if errors.Is(err, hashfetch.ErrLied) {
-		d.ban(0, []any{p.conn.addr})
+		d.ban(0, []any{p.supply.Origin})
 	}
 	if err != nil {
 		return err

@@ -107,7 +107,7 @@ func (d *Download) addPeer(k *connection, from peerlist.Source) bool {
 		p.work = d.swarm.work.Open(host, p.work)
 	}
 	p.before, p.withheld = d.uploading.debts.Of(k.addr.Addr())
-	p.supply = picker.Supplier{Owner: p, Origin: k.addr, Host: netaddr.Host(k.addr.Addr()), Choking: true, Careful: d.traffic.gate.Limited()}
+	p.supply = picker.Supplier{Owner: p, Origin: d.discovery.candidates.Origin(k.addr), Host: netaddr.Host(k.addr.Addr()), Choking: true, Careful: d.traffic.gate.Limited()}
 	if !k.incoming {
 		p.ext.listens = k.addr
 	}

@@ -50,6 +50,15 @@ func (c *List) Named(addr netip.AddrPort) bool {
 	return named
 }
 
+// Origin returns what a peer at addr is blamed as for what it sends: what Ban bans with addr. A peer that dials us comes from another port
+// each time.
+func (c *List) Origin(addr netip.AddrPort) netip.AddrPort {
+	if c.Named(addr) {
+		return netaddr.Unmap(addr)
+	}
+	return banKey(netaddr.Unmap(addr))
+}
+
 // banKey returns the key under which a ban of an unmapped address is recorded.
 func banKey(addr netip.AddrPort) netip.AddrPort {
 	if netaddr.IsLocal(addr.Addr()) {

@@ -323,6 +323,21 @@ func TestBan(t *testing.T) {
 	}
 }
 
+// A peer that dials us comes from another port each time, and is blamed as one.
+func TestOrigin(t *testing.T) {
+	for addr, want := range map[string]string{
+		"1.2.3.4:5":          "1.2.3.4:0",
+		"[::ffff:1.2.3.4]:6": "1.2.3.4:0",
+		"[2001:db8::1]:5":    "[2001:db8::1]:0",
+		"127.0.0.1:5":        "127.0.0.1:5",
+		"1.2.3.5:7":          "1.2.3.5:7", // named by the user, and not banned with the address
+	} {
+		c := newTestCandidates(false)
+		c.Add(addrPort("1.2.3.5:7"), FromUser, "", epoch)
+		require.Equal(t, addrPort(want), c.Origin(addrPort(addr)))
+	}
+}
+
 // A user bans every port of an address, which no source brings back.
 func TestBanHost(t *testing.T) {
 	for _, host := range []string{"1.0.0.1", "10.0.0.1"} {

@@ -181,7 +181,7 @@ func (p *peer) unrequested(n int) error {
 func (p *peer) sentFalseBlock(id picker.Block, n int) error {
 	p.d.traffic.wasted += int64(n)
 	p.d.traffic.downloaded += int64(n)
-	p.d.ban(int(id.Piece), []any{p.conn.addr})
+	p.d.ban(int(id.Piece), []any{p.supply.Origin})
 	return errBanned
 }
 
@@ -220,7 +220,7 @@ func (d *Download) onWire(id picker.Block) outbox.Request {
 // requests are still in the outbox, because a choke rejects nothing then (BEP 6); others may take over the rest.
 // The caller holds p.d.mu.
 func (p *peer) choked() {
-	p.supply.Choking = true
+	p.d.picker.Choke(&p.supply)
 	unsent := make(map[picker.Block]bool)
 	p.out.Withdraw(func(r outbox.Request) bool {
 		stays := p.supply.AllowedFast(int(r.Piece))

@@ -133,6 +133,30 @@ func TestLiarsBesideAPeerThatChokes(t *testing.T) {
 	}
 }
 
+// Each connection of the only honest peer carries less than a piece, and it dials in from another port each time. Beside liars what it had
+// sent of a piece was dropped when it left, and it was a stranger when it came again: no piece was complete after 15 minutes, where all take
+// a minute without the liars.
+func TestLiarsBesideAPeerThatLeaves(t *testing.T) {
+	foundWeb(t, newSimRepeating(1, 1<<20, 4<<20), func(t *testing.T, m *simWebMeeting) {
+		m.meet(t, 100e3, simpeer.Script{Fast: true, Eager: true, ResetAfter: 20})
+		m.start(t)
+		honest := m.peers[0]
+		honest.Go(func() {
+			for honest.Wait(5*time.Second) && !m.client.done() {
+				honest.Dial(netip.MustParseAddrPort("81.0.0.1:6881"))
+			}
+		})
+		const within = 3 * time.Minute
+		for k := 1; !m.client.done() && time.Since(m.client.began) < within; k++ {
+			m.call(fmt.Sprintf("2001:%x:1::1", k), 5e3, simpeer.Script{Fast: true, Eager: true, Corrupt: 2})
+			simnet.Sleep(5 * time.Second)
+		}
+		t.Logf("took %.0f s", m.client.took.Seconds())
+		require.True(t, m.client.done(), "%s", m.client.describe())
+		require.NoError(t, m.client.compare(nil))
+	})
+}
+
 // Peers that are silent about hashes are there before an honest seed, and others come all the time. Each of them used to be asked
 // alone for three seconds, and those that had just come before all others.
 func TestManyPeersSilentAboutHashes(t *testing.T) {

@@ -142,7 +142,13 @@ func (h *history) compareStarted(p *modelPiece, real *startedPiece) {
 		h.fail("piece %d: %d free, %d left, priority %d, parole %v; want %d, %d, %d, %v", p.index,
 			real.free, real.left, real.priority, real.parole, free, left, p.priority, p.parole)
 	}
-	if (real.sole == nil) != (p.sole == nil) || p.sole != nil && real.sole != p.sole.real {
+	same := (real.sole == nil) == (p.sole == nil)
+	if same && p.sole != nil && p.sole.was != nil {
+		same = real.sole.left && real.sole.Origin == p.sole.was.real.Origin
+	} else if same && p.sole != nil {
+		same = real.sole == p.sole.real
+	}
+	if !same {
 		h.fail("piece %d: wrong sole supplier", p.index)
 	}
 	for _, r := range h.m.suppliers {

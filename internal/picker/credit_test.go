@@ -218,6 +218,90 @@ func TestBlocksOfOneThatChokesAreKept(t *testing.T) {
 	require.Equal(t, "l", sc.passed(truth))
 }
 
+// Each connection of a peer carried less than a piece, and what it had sent of one on parole was dropped when it left: it never completed
+// any beside strangers. The piece waits for it, until another would have sent all of it sooner.
+func TestPieceWaitsForOneThatLeaves(t *testing.T) {
+	for _, chokes := range []bool{false, true} {
+		sc := newScene(t, 1)
+		sc.join("a").Ready = true
+		sc.join("l").Ready = true
+		sc.fetch("alal")
+		sc.failed()
+		pause := func() {
+			if a := sc.peers["a"]; chokes {
+				sc.s.Choke(a)
+				sc.s.Release(a, everything)
+			} else {
+				sc.s.Leave(a)
+			}
+		}
+		comes := func() {
+			if sc.peers["a"].Choking = false; !chokes {
+				a := sc.join("a")
+				a.Ready, a.pace.rate = true, 1<<20
+			}
+		}
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+		sc.sends("a", 0, 0, Accepted)
+		pause()
+		require.Empty(t, sc.asks("l", 4))
+		comes()
+		require.Equal(t, "0.1 0.2 0.3", sc.asks("a", 4))
+		pause()
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("l", 4), "it sent nothing since")
+		sc.sends("l", 0, 0, Accepted)
+		sc.peers["l"].snubbed = true
+		comes()
+		require.Contains(t, sc.asks("a", 4), "0.0 0.1 0.2 0.3")
+		for k := range int32(3) {
+			sc.sends("a", 0, k, Accepted)
+		}
+		pause()
+		sc.peers["l"].snubbed = false
+		require.Empty(t, sc.asks("l", 4))
+		sc.now = sc.now.Add(time.Minute)
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("l", 4), "it is away for long")
+	}
+}
+
+// A peer that had some turns at a piece used to leave it to slow strangers for good: one after another took it over.
+func TestTurnsOfOthersCount(t *testing.T) {
+	sc := newScene(t, 1)
+	sc.join("a")
+	slow := sc.join("s")
+	sc.fetch("asas")
+	sc.failed()
+	slow.pace.rate = 1 << 14
+	require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("s", 4))
+	u := sc.s.spoiled[0]
+	u.records["a"], u.turns = record{turns: 10}, 11
+	require.Empty(t, sc.asks("a", 4))
+	u.turns += 10 * otherTurns
+	require.Equal(t, "0.0 0.1 0.2 0.3 -s:0.0 -s:0.1 -s:0.2 -s:0.3", sc.asks("a", 4))
+}
+
+// A piece waits neither for a liar nor for one that has far less credit.
+func TestPieceWaitsForNoLiar(t *testing.T) {
+	for _, liar := range []bool{false, true} {
+		sc := newScene(t, 1)
+		a := sc.join("a")
+		a.Ready = true
+		l := sc.join("l")
+		sc.fetch("alal")
+		sc.failed()
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("l", 4))
+		sc.sends("l", 0, 0, Accepted)
+		sc.s.Leave(l)
+		require.Empty(t, sc.asks("a", 4))
+		if liar {
+			require.Equal(t, "0.0", ids(sc.s.Disown(func(origin any) bool { return origin == "l" })))
+		} else {
+			sc.s.senders.all[a.sender].given = 1
+		}
+		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
+	}
+}
+
 // A peer with credit that spoils a piece itself is not believed for ever.
 func TestCreditIsNotBelievedForEver(t *testing.T) {
 	sc := newScene(t, 1)
@@ -316,7 +400,7 @@ func TestOneBlockATurnHoldsNoPiece(t *testing.T) {
 	sc.s.senders.all[liar.sender].given = 100
 	turns := 0
 	for sc.s.started[0] == nil || sc.s.started[0].left > 0 {
-		liar.Choking = true
+		sc.s.Choke(liar)
 		sc.s.Release(liar, everything)
 		sc.asks("honest", n)
 		for sent := 0; len(honest.queue) > 0 && len(liar.queue) == 0; sent++ {
@@ -326,7 +410,9 @@ func TestOneBlockATurnHoldsNoPiece(t *testing.T) {
 			if p := sc.s.started[0]; 2*sent > p.lacks()-6 && p.left > 0 { // it would still send all in half of the time
 				liar.Choking, liar.heard = false, sc.now
 				sc.s.Next(liar, 2, sc.now, nil)
-				liar.Choking = len(liar.queue) == 0
+				if len(liar.queue) == 0 {
+					sc.s.Choke(liar)
+				}
 			}
 		}
 		if len(liar.queue) > 0 {

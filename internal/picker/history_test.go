@@ -296,7 +296,9 @@ func (h *history) rushCancels(p *modelPiece, cancel []Request, plan []Request, c
 func (h *history) character(r *modelSupplier, i int) {
 	switch h.rng.IntN(6) {
 	case 0:
-		r.choking = !r.choking
+		if r.choking = !r.choking; r.choking {
+			h.choke(r)
+		}
 		h.went = fmt.Sprint(r.real.Origin, " chokes: ", r.choking)
 	case 1:
 		h.went = fmt.Sprint(r.real.Origin, " allows fast: ", i)
@@ -322,6 +324,16 @@ func (h *history) character(r *modelSupplier, i int) {
 	r.real.allowed = make(map[int32]struct{})
 	for i := range r.allowed {
 		r.real.allowed[int32(i)] = struct{}{}
+	}
+}
+
+// choke has a supplier choke us.
+func (h *history) choke(r *modelSupplier) {
+	h.s.Choke(r.real)
+	for _, p := range h.m.pieces {
+		if p.started > 0 && p.sole == r && !r.allowed[p.index] {
+			p.pause()
+		}
 	}
 }
 

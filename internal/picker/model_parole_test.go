@@ -13,9 +13,35 @@ func (p *modelPiece) kept() (n int) {
 // lacks returns how many blocks are not kept.
 func (p *modelPiece) lacks() int { return len(p.blocks) - p.kept() }
 
-// endTurn removes the sole supplier, and counts a lapse if it was stuck or sent nothing.
+// sent returns how many blocks the sole supplier has sent.
+func (p *modelPiece) sent() (n int) {
+	for _, b := range p.blocks {
+		n += one(b.sender != nil && !b.kept)
+	}
+	return n
+}
+
+// pause records that the sole supplier chokes or leaves. The piece waits for it if it has sent a fair part since the last time.
+func (p *modelPiece) pause() {
+	since := p.sent() - p.paused
+	p.waits = since > 0 && fairTurn*since >= p.lacks()
+	p.paused = p.sent()
+}
+
+// leave has the piece wait for its sole supplier, which has left and may connect again, and reports whether it does.
+func (p *modelPiece) leave(r *modelSupplier) bool {
+	p.pause()
+	if p.sent() == 0 || !p.waits && r.credit() == 0 || r.liar {
+		return false
+	}
+	all := slices.Repeat([]bool{true}, len(r.has))
+	p.sole = &modelSupplier{real: &Supplier{Host: r.real.Host}, was: r, has: all, rate: r.rate, shown: r.shown, heard: r.heard}
+	return true
+}
+
+// endTurn removes the sole supplier, and counts a lapse if it was stuck in vain or sent nothing.
 func (p *modelPiece) endTurn() {
-	if o := p.sole; o != nil && (o.stuck(p) || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
+	if o := p.sole; o != nil && (o.stuck(p) && !p.waits || !slices.ContainsFunc(p.blocks, func(b modelBlock) bool { return b.sender != nil && !b.kept })) {
 		p.lapses[o.real.Host]++
 		p.stuck[o.real.Host] += one(o.stuck(p) && !o.snubbed)
 	}
@@ -126,6 +152,7 @@ func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
 				dropped = append(dropped, Block{int32(p.index), int32(k)})
 			}
 		}
+		p.waits = p.waits && p.sent() > 0
 		p.retire()
 	}
 	return dropped
@@ -133,6 +160,9 @@ func (m *modelPicker) disown(r *modelSupplier) (dropped []Block) {
 
 // credit returns how many blocks r sent in pieces that passed, or 0 while it is fairPart times slower than it was.
 func (r *modelSupplier) credit() int {
+	if r.was != nil {
+		return one(r.was.best <= fairPart*r.rate) * r.was.given
+	}
 	if r.best > fairPart*r.rate {
 		return 0
 	}

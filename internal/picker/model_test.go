@@ -33,6 +33,8 @@ type modelPiece struct {
 	lapses   map[any]int // see record, by host
 	stuck    map[any]int // see record, by host
 	sole     *modelSupplier
+	paused   int  // how many blocks sole had sent when it last choked or left
+	waits    bool // for sole, while that chokes or is away
 	blocks   []modelBlock
 	failures int              // failed attempts without blocks of a known liar
 	accused  []*modelSupplier // suppliers whose blocks were dropped at the last failure
@@ -65,8 +67,9 @@ type modelSupplier struct {
 	heard    time.Time
 	robbed   time.Duration // longest silence when a request was taken over, since it sent a block
 	liar     bool
-	given    int     // blocks in pieces that passed
-	best     float64 // its highest rate, as the Picker measured it
+	given    int            // blocks in pieces that passed
+	best     float64        // its highest rate, as the Picker measured it
+	was      *modelSupplier // the one that has left, in whose place this is the sole supplier of a piece
 }
 
 func one(b bool) int {
@@ -139,19 +142,15 @@ func (m *modelPicker) withdrawAll(p *modelPiece) (cancel []string) {
 // assign makes r the sole supplier.
 func (p *modelPiece) assign(r *modelSupplier) {
 	if p.sole != r {
-		p.sole = r
+		p.sole, p.paused, p.waits = r, 0, false
 		p.turns[r.real.Host]++
 	}
 }
 
 // reassign starts a piece again for r as its sole supplier. Blocks of one that chokes are kept if it has far more credit.
 func (m *modelPicker) reassign(p *modelPiece, r *modelSupplier) (cancel []string) {
-	lacked := p.lacks()
 	if o := p.sole; o != nil && !o.snubbed && o.stuck(p) && o.credit() > fairPart*r.credit() && p.keep() {
-		if fairTurn*(lacked-p.lacks()) >= lacked {
-			p.sole = nil
-		}
-		p.accused = slices.DeleteFunc(slices.Clone(p.accused), func(x *modelSupplier) bool { return x == o })
+		p.accused = slices.DeleteFunc(slices.Clone(p.accused), func(x *modelSupplier) bool { return x == o || x == o.was })
 	}
 	p.endTurn()
 	cancel = m.withdrawAll(p)
@@ -193,7 +192,7 @@ func (m *modelPicker) ask(r *modelSupplier, id Block) {
 
 // stuck reports whether requests for p may never be answered.
 func (r *modelSupplier) stuck(p *modelPiece) bool {
-	return r.snubbed || r.choking && !r.allowed[p.index]
+	return r.snubbed || r.was != nil || r.choking && !r.allowed[p.index]
 }
 
 // isAsked reports whether a request for a block of p is outstanding.
@@ -210,7 +209,9 @@ func (r *modelSupplier) may(p *modelPiece) bool {
 func (m *modelPicker) choose(r *modelSupplier, now time.Time) *modelPiece {
 	could := func(p *modelPiece) bool {
 		held := p.sole != nil && p.sole != r && p.sole.has[p.index] && !m.neglects(p, r, now)
-		if held && !p.sole.real.Ready && !p.sole.isAsked(p) {
+		if held && p.waits && p.sole.stuck(p) {
+			held = !m.outdoes(p, r, p.sole, len(p.sole.queue), now)
+		} else if held && !p.sole.real.Ready && !p.sole.isAsked(p) {
 			held = false
 		} else if held && p.sole.stuck(p) { // two snubbed suppliers do not take turns
 			held = r.snubbed && p.sole.isAsked(p)
@@ -249,7 +250,7 @@ func (r *modelSupplier) eta(n int, now time.Time) time.Duration {
 		doubt += min(now.Sub(r.shown).Seconds(), 60) / 10
 	}
 	eta := max(time.Duration(float64(sending+r.rtt)/doubt), r.robbed)
-	if len(r.queue) > 0 {
+	if len(r.queue) > 0 || r.choking || r.was != nil {
 		eta = max(eta, now.Sub(r.heard))
 	}
 	return eta
@@ -261,8 +262,15 @@ func (m *modelPicker) outdoes(p *modelPiece, r, o *modelSupplier, n int, now tim
 	for _, b := range p.blocks {
 		n += one(b.free())
 	}
+	if o.stuck(p) && r.credit() > fairPart*o.credit() {
+		return true
+	}
 	margin := 2.
-	for range p.turns[r.real.Host] {
+	all := 0
+	for _, turns := range p.turns {
+		all += turns
+	}
+	for range p.turns[r.real.Host] - (all-p.turns[r.real.Host])/otherTurns {
 		if !r.outranks(o, p) {
 			margin *= 2
 		}
@@ -311,7 +319,7 @@ func (m *modelPicker) victim(r *modelSupplier, now time.Time) (victim *modelSupp
 				worth = worth && (!busy && m.loot < firstLoot+m.received/lootRatio || m.largeGain(o, eta-mine, now))
 				worth = worth && (!busy || r.rate >= muchSlower*o.rate)
 			}
-			if p := m.pieces[id.Piece]; p.parole && !o.stuck(p) {
+			if p := m.pieces[id.Piece]; p.parole && (!o.stuck(p) || p.waits) {
 				worth = worth && m.outdoes(p, r, o, k+1, now) // the whole piece starts again
 			}
 			worth = worth && !m.outranked(r, m.pieces[id.Piece])
@@ -471,7 +479,7 @@ func (m *modelPicker) yield(r *modelSupplier, priority uint8, all bool) (cancel 
 func (m *modelPicker) leave(r *modelSupplier) {
 	m.release(r, func(Block) bool { return true })
 	for _, p := range m.pieces {
-		if p.sole == r && !p.complete() {
+		if p.sole == r && !p.complete() && !p.leave(r) {
 			p.dropTurn()
 			p.retire()
 		}

@@ -183,14 +183,10 @@ func (t *turn) take(p *startedPiece) {
 }
 
 // reassign takes a piece on parole from its sole supplier and starts it again for s. If that one chokes and has sent so much more than s,
-// its blocks are kept: it may choke again and again before it has sent all of a piece. That does not count against it if it has sent a
-// fair part of what was lacking. One that sends a block each time would otherwise have what others send dropped again and again.
+// its blocks are kept: it may choke again and again before it has sent all of a piece.
 func (t *turn) reassign(p *startedPiece) *startedPiece {
 	i, o := p.piece, p.sole
-	if lacked := p.lacks(); o != nil && !o.snubbed && o.stuck(i) && t.pk.trusts(o, t.s) && p.keep() > 0 {
-		if fairTurn*(lacked-p.lacks()) >= lacked {
-			p.sole = nil
-		}
+	if o != nil && !o.snubbed && o.stuck(i) && t.pk.trusts(o, t.s) && p.keep() > 0 {
 		u := t.pk.spoiled[i]
 		u.accused = slices.DeleteFunc(u.accused, func(n int32) bool { return n == o.sender })
 	}
@@ -261,6 +257,8 @@ func (pk *Picker) may(s *Supplier, p *startedPiece, now time.Time) bool {
 	switch o := p.sole; {
 	case o == nil, o == s, !o.Has(int(p.piece)):
 		return true
+	case p.waits && o.stuck(p.piece):
+		return pk.outdoes(s, o, p, len(o.queue)-1, now)
 	case !o.Ready && !p.isAsked():
 		return true // nor will it be asked
 	case o.stuck(p.piece):

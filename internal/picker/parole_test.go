@@ -304,7 +304,9 @@ func TestBlocksOfAFailedPieceStay(t *testing.T) {
 		require.Equal(t, "0.0 0.1", sc.asks("b", 4))
 		sc.sends("b", 0, 0, Accepted)
 		sc.s.Leave(sc.peers["b"])
-		require.Equal(t, Started{Attempt: 1, Left: 2, Free: 2, Parole: true, Kept: 2}, sc.s.Started(0), "the other blocks stay")
+		require.Empty(t, sc.asks("a", 4), "the piece waits for b")
+		sc.now = sc.now.Add(time.Second)
+		require.Equal(t, "0.0 0.1", sc.asks("a", 4), "the other blocks stay")
 	})
 }
 

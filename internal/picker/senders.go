@@ -61,6 +61,9 @@ func (pk *Picker) forgetSenders() {
 		use(s.sender)
 	}
 	for _, p := range pk.started {
+		if p.sole != nil {
+			use(p.sole.sender) // it may have left
+		}
 		for _, b := range p.blocks.known {
 			use(b.sender)
 		}

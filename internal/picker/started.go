@@ -51,6 +51,8 @@ type startedPiece struct {
 	kept     int       // blocks kept from a failed attempt because their senders were not accused
 	parole   bool      // the piece failed its hash before: all blocks but the kept ones must come from sole
 	sole     *Supplier // nil if the piece is not on parole, or no block of it was requested yet
+	paused   int       // how many blocks sole had sent when it last choked or left
+	waits    bool      // the piece waits for sole while that chokes or is away: see pause
 }
 
 type block struct {

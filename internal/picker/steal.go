@@ -210,5 +210,5 @@ func (pk *Picker) mayReassign(s, o *Supplier, k int, now time.Time) bool {
 		return true
 	}
 	keeps := o.Runs && pk.precedes(o, s, p) && now.Sub(o.heard) < snubTimeout
-	return (o.stuck(p.piece) || !keeps && pk.outdoes(s, o, p, k, now)) && !pk.outranked(s, p)
+	return (o.stuck(p.piece) && !p.waits || !keeps && pk.outdoes(s, o, p, k, now)) && !pk.outranked(s, p)
 }

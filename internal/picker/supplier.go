@@ -45,6 +45,7 @@ type Supplier struct {
 	denied    []int32            // pieces that it is assumed to lack until regainAt, because it rejects requests for them
 	regainAt  time.Time
 	snubbed   bool // has not answered for too long, and has sent nothing since
+	left      bool // stands for one that has left: see endTurns
 
 	walksFrom time.Time     // when Next may look for open pieces for it again
 	looksFrom time.Time     // when victim may search all outstanding requests for it again
@@ -149,9 +150,9 @@ func (s *Supplier) may(piece int32) bool {
 	return s.Has(int(piece)) && (!s.Choking || s.AllowedFast(int(piece)))
 }
 
-// stuck reports whether requests for a piece may never be answered: the supplier is snubbed or choking.
+// stuck reports whether requests for a piece may never be answered: the supplier is snubbed or choking, or has left.
 func (s *Supplier) stuck(piece int32) bool {
-	return s.snubbed || s.Choking && !s.AllowedFast(int(piece))
+	return s.snubbed || s.left || s.Choking && !s.AllowedFast(int(piece))
 }
 
 // eta returns the time until the block of the k-th outstanding request is expected, counting from 0. It grows while the supplier
@@ -159,7 +160,7 @@ func (s *Supplier) stuck(piece int32) bool {
 // taken over: otherwise it would take them back at once, and so on without end.
 func (s *Supplier) eta(k int, now time.Time) time.Duration {
 	d := max(s.pace.estimate(float64(k+1)*layout.BlockSize, s.pipe.rtt, now), s.robbed)
-	if len(s.queue) > 0 {
+	if len(s.queue) > 0 || s.Choking || s.left {
 		d = max(d, now.Sub(s.heard))
 	}
 	return d

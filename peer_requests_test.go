@@ -422,28 +422,55 @@ func (s countingStore) Changed(int) error {
 	return nil
 }
 
+// seedOfFiles seeds so many files of a length, in pieces of a block, and has a peer come that may request them. It has used up the
+// work that it may cause at once.
+func seedOfFiles(t *testing.T, files int, length int64) (*Download, *repeating, *peer) {
+	all := make([]layout.File, files)
+	for i := range all {
+		all[i] = layout.File{Path: fmt.Sprint("large/", i), Length: length}
+	}
+	l := layout.New(blockSize, all...)
+	tor := plainTorrent(l.NumPieces())
+	tor.layout, tor.length = l, l.Size()
+	c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+	t.Cleanup(func() { c.Close() })
+	d, err := tor.Start(t.Context(), &Options{Client: c, Seed: true, Storage: func(*Torrent) (Storage, error) {
+		return wholeStorage{pieces: l.NumPieces()}, nil
+	}})
+	require.NoError(t, err)
+	<-d.Done()
+	leech := messageKind{once: wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested), unchoked: true}
+	conn, p := leech.ready(t, d, synctest.Wait)
+	p.work.Charge(workAtOnce, time.Now())
+	return d, conn, p
+}
+
+// A seed of very short files is as fast as its line. To read 200 bytes of a file takes little work compared with sending them.
+func TestShortFilesAreNotThrottled(t *testing.T) {
+	const files = 20_000
+	synctest.Test(t, func(t *testing.T) {
+		d, conn, _ := seedOfFiles(t, files, 200)
+		began := time.Now()
+		for i := range uint32(d.t.NumPieces() - 1) {
+			conn.say(wire.AppendRequest(nil, i, 0, blockSize), 1)
+			synctest.Wait()
+		}
+		t.Logf("%d bytes in %v", d.Stats().Uploaded, time.Since(began))
+		require.EqualValues(t, (d.t.NumPieces()-1)*blockSize, d.Stats().Uploaded)
+		require.Less(t, time.Since(began), time.Second)
+		conn.leave()
+		synctest.Wait()
+	})
+}
+
 // A piece may have a million files. A peer that requests a byte of it each second has them looked at only now and then, and one that
 // requests blocks of many files is charged for that.
 func TestFilesOfPiecesAreWork(t *testing.T) {
 	const files, seconds = 2 * blockSize, 100
 	synctest.Test(t, func(t *testing.T) {
-		tor := plainTorrent(2)
-		all := make([]layout.File, files)
-		for i := range all {
-			all[i] = layout.File{Path: fmt.Sprint("large/", i), Length: 1}
-		}
-		tor.layout = layout.New(blockSize, all...)
-		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
-		defer c.Close()
-		d, err := tor.Start(t.Context(), &Options{Client: c, Seed: true, Storage: func(*Torrent) (Storage, error) {
-			return wholeStorage{pieces: 2}, nil
-		}})
-		require.NoError(t, err)
-		<-d.Done()
+		d, conn, p := seedOfFiles(t, files, 1)
 		looks := 0
 		d.store = countingStore{d.store, &looks}
-		leech := messageKind{once: wire.AppendSimple(wire.AppendSimple(nil, wire.HaveNone), wire.Interested), unchoked: true}
-		conn, p := leech.ready(t, d, synctest.Wait)
 		for range seconds {
 			conn.say(wire.AppendRequest(wire.AppendRequest(nil, 0, 0, 1), 1, 1, 1), 1)
 			simnet.Sleep(time.Second)

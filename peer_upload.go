@@ -111,13 +111,17 @@ func (p *peer) requested(r outbox.Request, now time.Time) error {
 	}
 }
 
-// fileWork is the work of opening another file to read a block.
-const fileWork = 100
+// fileWork is the work of opening another file to read a block. It is charged only if files are shorter than shortFile, because that
+// of longer ones is little compared with the traffic of the peer.
+const (
+	fileWork  = 100
+	shortFile = 128
+)
 
-// filesWork returns the work of reading a block of which each KiB lies in more than one file.
+// filesWork returns the work of reading a block that lies in more files than it would if these were of shortFile bytes each.
 func (d *Download) filesWork(r outbox.Request) int64 {
 	n := d.t.layout.Span(d.t.layout.PieceOffset(int(r.Piece))+int64(r.Begin), int64(r.Length))
-	return fileWork * int64(max(0, n-1-int(r.Length>>10)))
+	return fileWork * int64(max(0, n-1-int(r.Length/shortFile)))
 }
 
 // mayAsk reports whether the peer may request r now. It returns an error if no peer may ever request it.

@@ -3,6 +3,7 @@ package storage_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -165,4 +166,70 @@ func TestBytesOfAnUnchosenFileOfWholeContentAreKept(t *testing.T) {
 	b, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, foreign, b)
+}
+
+// guardedDisk does not allow file 1 to be opened with the flags.
+type guardedDisk struct {
+	storage.Disk
+	denied func(flag int) bool
+}
+
+func (d guardedDisk) Open(name string, flag int) (storage.DiskFile, error) {
+	if d.denied(flag) && filepath.Base(name) == "1" {
+		if flag&os.O_EXCL != 0 {
+			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrExist}
+		}
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrPermission}
+	}
+	return d.Disk.Open(name, flag)
+}
+
+// A file that may not be written to keeps no piece of its neighbours from being stored, if nothing of it is to be written: it holds the
+// bytes already, or it is not chosen and holds others.
+func TestNeighboursOfAFileThatMayNotBeWritten(t *testing.T) {
+	write := func(flag int) bool { return flag&os.O_RDWR != 0 }
+	always := func(int) bool { return true }
+	for name, c := range map[string]struct {
+		denied        func(flag int) bool
+		chosen, right bool
+		stored        bool
+	}{
+		"whole, chosen":          {write, true, true, true},
+		"whole, not chosen":      {write, false, true, true},
+		"foreign, not chosen":    {write, false, false, true},
+		"unreadable, not chosen": {always, false, true, true},
+		"foreign, chosen":        {write, true, false, false},
+		"unreadable, but chosen": {always, true, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tor, content := testContent(50, 80, 40, 80)
+			dir := t.TempDir()
+			path := filepath.Join(dir, "d", "1")
+			b := content[80:120]
+			if !c.right {
+				b = bytes.Repeat([]byte{'x'}, 40)
+			}
+			require.NoError(t, os.Mkdir(filepath.Dir(path), 0o777))
+			require.NoError(t, os.WriteFile(path, b, 0o666))
+			disk, err := storage.OpenRoot(dir)
+			require.NoError(t, err)
+			s, err := storage.OpenDisk(tor, guardedDisk{disk, c.denied}, dir, nil)
+			require.NoError(t, err)
+			require.NoError(t, s.SetWanted([]bool{true, c.chosen, true}))
+			require.NoError(t, s.Settle(t.Context(), bits.New(4)))
+			for i := range 4 {
+				err = errors.Join(err, s.WriteBlocks([][]byte{pieceOf(tor, content, i)}, tor.PieceOffset(i)))
+			}
+			if c.stored {
+				require.NoError(t, err)
+				require.Equal(t, 4, verified(t, tor, s).Count())
+			} else {
+				require.ErrorIs(t, err, fs.ErrPermission)
+			}
+			require.NoError(t, s.Close())
+			now, err := os.ReadFile(path)
+			require.NoError(t, err)
+			require.Equal(t, b, now)
+		})
+	}
 }

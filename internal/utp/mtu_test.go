@@ -124,3 +124,26 @@ func TestMTUKnownToBeTooLarge(t *testing.T) {
 	require.Zero(t, m.probe(3*time.Hour))
 	require.EqualValues(t, safeIPv4, m.size)
 }
+
+// A connection that may hold little, because many do, goes on at some packets a round trip, be they as large as in a local network.
+func TestLittleMayBeHeld(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		path, least int // least is how many bytes come in four seconds
+	}{{"loopback", 65536, 20_000_000}, {"Ethernet", 1500, 5_000_000}} {
+		s := newSimulation(1)
+		delay := 5 * time.Millisecond
+		a, b := s.connect(&simLink{s: s, mtu: c.path, delay: delay, rate: 20e6, buffer: 1_000_000}, &simLink{s: s, delay: delay})
+		a.local, b.local, a.device = true, true, c.path
+		a.dial()
+		a.bulk()
+		var read int
+		b.sink(&read)
+		s.after(time.Second, func() { a.e.out.bound = unacknowledgedFree })
+		s.after(time.Second+100*time.Millisecond, func() { read = 0 })
+		s.after(0, a.step)
+		s.run(s.now + 5*time.Second)
+		t.Log(c.name, read)
+		require.Greater(t, read, c.least, c.name)
+	}
+}

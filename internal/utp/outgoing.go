@@ -44,7 +44,7 @@ type outBlock struct {
 type outgoing struct {
 	memory allocator
 	lent   int         // bytes of the blocks that are held
-	bound  int         // of what may be held; 0 is none
+	bound  int         // of lent, but for a few packets; 0 is none
 	ring   []outPacket // of a power of two
 	// Sequence numbers: the oldest that is not acknowledged, the next to be sent for the first time, the
 	// next to be cut.
@@ -82,9 +82,14 @@ func (o *outgoing) held() int {
 	return perConnection + o.lent + perPacket*len(o.ring)
 }
 
+// fewPackets may be held whatever their size, which only in a local network is larger than Ethernet's: acknowledgements of a single one
+// are delayed.
+const fewPackets = 4
+
 // room reports whether another packet may be cut.
 func (o *outgoing) room() bool {
-	return !o.finished && (o.bound == 0 || o.held() < o.bound) && int(o.end-o.una) < maxUnderway
+	n := int(o.end - o.una)
+	return !o.finished && (o.bound == 0 || o.lent < o.bound || n < fewPackets) && n < maxUnderway
 }
 
 // write cuts p into packets of up to size bytes, headers included, as far as the limit of waiting bytes allows, and

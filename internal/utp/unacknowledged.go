@@ -6,7 +6,8 @@ const (
 	// unacknowledgedLimit bounds the unsent and unacknowledged bytes of all connections of a Socket. A connection
 	// holds more than its share only while there is room.
 	unacknowledgedLimit = 32 << 20
-	// unacknowledgedFree is how many bytes each connection may hold regardless of the others: enough for a block, and some packets.
+	// unacknowledgedFree is how many bytes each connection may hold regardless of the others: enough for a block, and some
+	// packets.
 	unacknowledgedFree = 24 << 10
 	// lingeringPart is the part of the bound, one in so many, up to which connections that their callers closed are waited for.
 	lingeringPart = 4

@@ -135,6 +135,7 @@ func (d *Download) everySecond(now time.Time) (spilled []batch) {
 	d.turnOver(now)
 	d.shareOut(now)
 	d.feelHunger(now)
+	d.rendezvous(now)
 	if len(d.reading.readers) > 0 {
 		d.followReaders(now) // by the rate of now
 	}

@@ -158,29 +158,54 @@ func (d *Download) unreached(addr netip.AddrPort) {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.unlock(now)
-	if !d.ended() {
-		d.rendezvous(addr, now)
-	}
-}
-
-// relaysAtOnce is how many peers are asked to introduce us to a candidate when a dial of it fails.
-const relaysAtOnce = 4
-
-// rendezvous asks some peers that named a candidate to introduce us to it. The caller holds d.mu.
-func (d *Download) rendezvous(to netip.AddrPort, now time.Time) {
-	if !d.punches() {
+	if d.ended() || !d.punches() || len(d.discovery.candidates.Relays(addr)) == 0 || slices.Contains(d.swarm.unmet, addr) {
 		return
 	}
-	asked := 0
-	for _, relay := range d.discovery.candidates.Relays(to) {
-		for _, p := range d.swarm.peers {
-			if asked < relaysAtOnce && p.conn.addr == relay && p.closing == nil && p.ext.number[extHolePunch] != 0 && again(&p.ext.punching.sent, now) {
+	if len(d.swarm.unmet) == maxUnmet {
+		d.swarm.unmet = slices.Delete(d.swarm.unmet, 0, 1)
+	}
+	d.swarm.unmet = append(d.swarm.unmet, addr)
+	d.rendezvous(now)
+}
+
+const (
+	// maxUnmet is how many candidates wait until a peer may be asked to introduce us to them. Dials of several that one peer named
+	// often fail at the same time. The oldest makes room: peers that name candidates without end have those of no other peer wait.
+	maxUnmet = 64
+	// relaysAtOnce is how many peers are asked to introduce us to a candidate when a dial of it fails.
+	relaysAtOnce = 4
+)
+
+// rendezvous asks peers that named candidates to introduce us to them. The caller holds d.mu.
+func (d *Download) rendezvous(now time.Time) {
+	if len(d.swarm.unmet) == 0 {
+		return
+	}
+	relays := make(map[netip.AddrPort]*peer)
+	for _, p := range d.swarm.peers {
+		if p.closing == nil && p.ext.number[extHolePunch] != 0 {
+			relays[p.conn.addr] = p
+		}
+	}
+	d.swarm.unmet = slices.DeleteFunc(d.swarm.unmet, func(to netip.AddrPort) bool {
+		if d.listensAt(to) {
+			return true
+		}
+		asked, waits := 0, false
+		for _, relay := range d.discovery.candidates.Relays(to) {
+			p := relays[relay]
+			switch {
+			case p == nil || asked == relaysAtOnce:
+			case again(&p.ext.punching.sent, now):
 				p.sendHolePunch(wire.HolePunch{Type: wire.HolePunchRendezvous, Addr: to})
 				d.discovery.candidates.AskedRelay(to, relay)
 				asked++
+			default:
+				waits = true // the peer was asked for another within punchEvery
 			}
 		}
-	}
+		return asked > 0 || !waits
+	})
 }
 
 // punch connects to a peer by uTP at once, as the peer does to us, within the same bounds as other dials. The caller

@@ -24,6 +24,7 @@ type swarm struct {
 	numbered     int // connections so far
 	nextTurnover time.Time
 	places       peerlist.Places
+	unmet        []netip.AddrPort                 // candidates that peers are to be asked to introduce us to, the first to fail first
 	work         ratelimit.Accounts[netip.Prefix] // of peers that left, by address or /64
 }
 

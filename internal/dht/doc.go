@@ -21,9 +21,9 @@
 // It trusts no node. A query may come from a forged address, so it proves nothing and counts against no node. An
 // answer must repeat a random transaction id and come from the address that was asked. Nodes named by another are
 // asked only as far as that node has proved good, and only a few of one network; nodes whose ids do not follow from
-// their addresses (BEP 42) do not push out those whose ids do. No address of a local network is asked because a node
-// on the Internet named it. Answers are bounded in bytes, so that an attacker gains nothing by making us send to
-// others.
+// their addresses (BEP 42) do not push out those whose ids do. Every other lookup of a torrent begins far from it,
+// because all nodes that we know near it may be liars. No address of a local network is asked because a node on the
+// Internet named it. Answers are bounded in bytes, so that an attacker gains nothing by making us send to others.
 package dht
 
 import "github.com/shoal-go/torrent/internal/krpc"

@@ -187,6 +187,7 @@ func (n *Node) begin(s *search) (ended <-chan struct{}) {
 	s.ended = func(time.Time) { close(over) }
 	n.mu.Lock()
 	now := time.Now()
+	s.far = n.core.rng.IntN(2) == 0
 	n.core.start(s, n.core.fams[:]...)
 	n.core.tick(now)
 	n.unlock(now)

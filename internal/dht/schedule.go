@@ -34,6 +34,7 @@ type kept struct {
 	gap     time.Duration // what is to lie between that and a hurried lookup
 	hurried bool          // hurry was called since then
 	spread  bool          // its place among the others was drawn at random
+	far     bool          // the next lookup begins far from the torrent, as every other does
 	search  *search       // under way, or nil
 	index   int           // in the schedule, or -1
 }
@@ -119,7 +120,8 @@ func (c *core) startKept(now time.Time) {
 			k.gap = hurryAfter
 		}
 		k.last, k.hurried = now, false
-		k.search = &search{target: k.Hash, method: krpc.GetPeers, low: true, noSeed: k.Seed}
+		k.search = &search{target: k.Hash, method: krpc.GetPeers, low: true, noSeed: k.Seed, far: k.far}
+		k.far = !k.far
 		k.search.found = func(by netip.Addr, peers []netip.AddrPort) {
 			c.found = append(c.found, found{k, by, peers})
 		}

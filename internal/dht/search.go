@@ -24,6 +24,7 @@ type search struct {
 	method string // find_node, get_peers or get
 	low    bool   // it may wait, since there will be another
 	both   bool   // asks for nodes of both families
+	far    bool   // it begins with nodes far from target
 	noSeed bool   // BEP 33
 	scrape bool   // BEP 33
 
@@ -194,13 +195,19 @@ func (h *half) ready() bool {
 	return h.boot.search == nil && h.boot.tried
 }
 
-// seed begins a lookup with the nodes of our own table.
+// seed begins a lookup with the nodes of our own table: those nearest to the target, or to a random id in the half of the space
+// that the target is not in. Who stays near a target for long, at the addresses of a few dozen networks, may have all places nearest
+// to it in our table, though many nodes that we do not know are nearer.
 func (c *core) seed(h *half, w *walk) {
 	w.state = walkLooks
 	w.lookup.target, w.lookup.self = w.search.target, h.table.self
-	near := h.table.closest(w.search.target, c.near[:0], func(e *entry) bool { return e.fails == 0 && c.allowed(e.Addr) })
+	at := w.search.target
+	if w.search.far {
+		at = krpc.WithCommon(c.rng, at, 0)
+	}
+	near := h.table.closest(at, c.near[:0], func(e *entry) bool { return e.fails == 0 && c.allowed(e.Addr) })
 	if len(near) < minNodes {
-		near = h.table.closest(w.search.target, c.near[:0], func(e *entry) bool { return c.allowed(e.Addr) })
+		near = h.table.closest(at, c.near[:0], func(e *entry) bool { return c.allowed(e.Addr) })
 	}
 	for _, n := range near {
 		w.lookup.add(n)

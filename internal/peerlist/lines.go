@@ -1,6 +1,7 @@
 package peerlist
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -14,18 +15,25 @@ const (
 
 	// maxNetworks is how many networks may wait. Those that come when as many do are not remembered, and have no turn before
 	// these: of several such ones, the first to dial comes next. maxWithin is how many prefixes of networks, and addresses, are
-	// remembered in all. If there are as many, a network that has its part of these gets no more, and for one that has less the
-	// one that has most loses its order.
+	// remembered in all. If there are as many, a network that has its part of these gets no more, and for one that has less those
+	// that have most lose their order.
 	maxNetworks = 4096
 	maxWithin   = 4096
+
+	// countEvery is how often those that wait within networks are counted while there are too many, and roomMade for how many there
+	// is room once a network has lost its order. To count them for each newcomer would cost more than the rest of its connection.
+	countEvery = time.Second
+	roomMade   = maxWithin / 16
 )
 
 // A line is the order in which addresses get places: the next one is of the network that has waited longest, in it of the prefix
 // that has waited longest, and so on. Otherwise those of one /24 that always dial could take all turns of their network. Networks
 // that are late come after the others. The zero value is ready.
 type line struct {
-	turns      // of networks
-	within int // how many waited within networks when they were last counted, and all that came since
+	turns             // of networks
+	within  int       // how many waited within networks when they were last counted, and all that came since
+	counted time.Time // when that was
+	swept   time.Time // when the networks of which none waits were last forgotten
 }
 
 // lineage returns the prefixes of an address that take turns, the widest first and the address itself last.
@@ -57,7 +65,10 @@ func (l *line) ahead(path []netip.Prefix, late bool, most int, now time.Time) (n
 // wait has an address wait behind those that wait already, or longer.
 func (l *line) wait(path []netip.Prefix, late bool, now time.Time) {
 	if l.order.Len() >= maxNetworks && !l.has(path[0]) {
-		for range l.all(now.Add(keepsTurn)) { // forgets those of which none waits
+		if now.Sub(l.swept) >= countEvery {
+			l.swept = now
+			for range l.all(now.Add(keepsTurn)) { // forgets those of which none waits
+			}
 		}
 		if l.order.Len() >= maxNetworks {
 			return
@@ -74,9 +85,10 @@ func (l *line) waitWithin(network, w *waiter, path []netip.Prefix, now time.Time
 	w.kept = now.Add(waitsForPlace + keepsTurn)
 	isNext := true
 	if len(path) > 0 {
-		if t := &w.within; t.has(path[0]) || l.hasRoom(network) {
+		if t := &w.within; t.has(path[0]) || l.hasRoom(network, now) {
 			if !t.has(path[0]) {
 				l.within++
+				network.size++
 			}
 			l.waitWithin(network, t.join(path[0]), path[1:], now)
 		}
@@ -87,30 +99,45 @@ func (l *line) waitWithin(network, w *waiter, path []netip.Prefix, now time.Time
 	}
 }
 
-// hasRoom reports whether one more may wait within a network, and makes room for it.
-func (l *line) hasRoom(network *waiter) bool {
-	if l.within < maxWithin {
-		return true
-	}
-	var fullest *waiter
-	most := 0
-	l.within = 0
-	for e := l.order.Front(); e != nil; e = e.Next() {
-		w := e.Value.(*waiter)
-		n := w.within.size()
-		if l.within += n; n > most {
-			fullest, most = w, n
-		}
+// hasRoom reports whether one more may wait within a network, and makes room for it and for some others.
+func (l *line) hasRoom(network *waiter, now time.Time) bool {
+	if l.within >= maxWithin && now.Sub(l.counted) >= countEvery {
+		l.count(now)
 	}
 	switch {
 	case l.within < maxWithin:
 		return true
-	case network.within.size()*l.order.Len() >= maxWithin:
+	case network.size*l.order.Len() >= maxWithin:
 		return false
 	}
-	fullest.within = turns{}
-	l.within -= most
+	most := 0
+	for w := range l.networks() {
+		most = max(most, w.size)
+	}
+	for w := range l.networks() {
+		if w.size == most && l.within > maxWithin-roomMade {
+			l.within -= most
+			w.within, w.size = turns{}, 0
+		}
+	}
 	return true
+}
+
+// count counts those that wait within networks.
+func (l *line) count(now time.Time) {
+	l.within, l.counted = 0, now
+	for w := range l.networks() {
+		w.size = w.within.size()
+		l.within += w.size
+	}
+}
+
+// networks yields those that wait or keep their turns, or did.
+func (l *line) networks() iter.Seq[*waiter] {
+	return func(yield func(*waiter) bool) {
+		for e := l.order.Front(); e != nil && yield(e.Value.(*waiter)); e = e.Next() {
+		}
+	}
 }
 
 // leave has an address wait no longer. If it got a place, those of its prefixes that others wait in go to the end of their lines.

@@ -1,7 +1,9 @@
 package peerlist
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"time"
@@ -135,4 +137,27 @@ func TestLineKeepsTurns(t *testing.T) {
 		l.wait(lineage(netip.MustParseAddr(addr)), false, now)
 	}
 	require.Zero(t, l.ahead(lineage(netip.MustParseAddr("1.0.0.1")), false, 9, now))
+}
+
+// Where too many wait, newcomers do not have all of them counted each time.
+func BenchmarkLine(b *testing.B) {
+	for name, k := range map[string]int{"a /48": 6, "many networks": 2} { // k is where addresses begin to differ
+		b.Run(name, func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(1, 1))
+			now := epoch
+			var l line
+			wait := func() {
+				a := [16]byte{0x2a, 1}
+				binary.BigEndian.PutUint64(a[k:], rng.Uint64())
+				l.wait(lineage(netip.AddrFrom16(a)), false, now)
+				now = now.Add(3 * time.Millisecond)
+			}
+			for range 2 * maxNetworks {
+				wait()
+			}
+			for b.Loop() {
+				wait()
+			}
+		})
+	}
 }

@@ -20,6 +20,7 @@ type waiter struct {
 	kept   time.Time // until when it keeps its turn in case that it asks again
 	late   bool      // those that are not come before it
 	within turns     // the order of those that share its turns, if it is a prefix
+	size   int       // how many waited within it, if it is a network, when they were last counted, and all that came since
 }
 
 // wait adds one behind those that wait already, or has it wait longer. It keeps no turn once it does not wait.

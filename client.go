@@ -72,7 +72,7 @@ type Client struct {
 	Listen string
 	// NoListen accepts no peers, except from the listeners that Serve is given.
 	NoListen bool
-	// MaxPeers bounds the connections of all downloads together; 0 is no bound beside each download's own.
+	// MaxPeers bounds the connections of all downloads together, beside each download's own bound; 0 is 2,000.
 	MaxPeers int
 	// DownloadLimit and UploadLimit bound the payload of all downloads together in bytes a second, and the metadata and
 	// hashes that they send to peers. Nil is no limit, and a limit of 0 lets nothing pass. The limiters may be shared with

@@ -237,7 +237,14 @@ func (c *Client) stream(id [20]byte) (infoHash [20]byte, ok bool) {
 
 // claim returns the claim of a download, or of a magnet link, that has so many connections. The caller holds c.mu.
 func (c *Client) claim(has int) peerlist.Claim {
-	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving) + len(c.registry.resolving), Most: c.MaxPeers}
+	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving) + len(c.registry.resolving), Most: c.maxPeers()}
+}
+
+func (c *Client) maxPeers() int {
+	if c.MaxPeers > 0 {
+		return c.MaxPeers
+	}
+	return defaultClientPeers
 }
 
 // dialClaim returns the claim for the next dial of a discovery. Discoveries that are refused take turns. The caller holds c.mu.

@@ -77,3 +77,24 @@ func TestDeadPeersOfTheUserLeaveRoom(t *testing.T) {
 		}
 	})
 }
+
+// A few addresses that connect for each of very many downloads hold no more connections than a client has unless told otherwise.
+func TestConnectionsOfManyDownloads(t *testing.T) {
+	c, now, all := new(Client), time.Now(), 0
+	c.registry.serving = make(map[Hash]*Download)
+	for d := range 500 {
+		c.registry.serving[Hash{byte(d), byte(d >> 8)}] = nil
+	}
+	for range c.registry.serving {
+		has := 0
+		for a := range byte(8) {
+			for range peerlist.MaxPerAddress {
+				if c.mayJoin(has, netip.AddrFrom4([4]byte{80 + a, 1, 1, 1}), now) {
+					has++
+				}
+			}
+		}
+		all += has
+	}
+	require.Equal(t, 2000, all)
+}

@@ -16,8 +16,9 @@ import (
 const (
 	blockSize = layout.BlockSize
 
-	defaultMaxMemory = 1 << 30
-	defaultMaxPeers  = 80
+	defaultMaxMemory   = 1 << 30
+	defaultMaxPeers    = 80
+	defaultClientPeers = 2000
 )
 
 // Options configure one download. A nil *Options and the zero value both mean the defaults. Start copies what it
@@ -45,7 +46,7 @@ type Options struct {
 	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for
 	// private torrents, too, and for a hybrid with each of its info hashes in turn. A nil sequence has no peers.
 	FindPeers func(ctx context.Context, h Hash) iter.Seq[netip.AddrPort]
-	// MaxPeers bounds the connections of this download; 0 is 80.
+	// MaxPeers bounds the connections of this download, beside Client.MaxPeers; 0 is 80.
 	MaxPeers int
 	// Seed continues sharing after completion, until the context ends or Close is called.
 	Seed bool

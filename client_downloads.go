@@ -240,6 +240,7 @@ func (c *Client) claim(has int) peerlist.Claim {
 	return peerlist.Claim{Has: has, Sharing: len(c.registry.serving) + len(c.registry.resolving), Most: c.maxPeers()}
 }
 
+// maxPeers is the bound on the connections of all downloads together.
 func (c *Client) maxPeers() int {
 	if c.MaxPeers > 0 {
 		return c.MaxPeers

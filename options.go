@@ -43,8 +43,8 @@ type Options struct {
 	// user's network. A redirect from the open internet into the user's network is never followed.
 	WebSeeds []string
 	// FindPeers is another source of peers. It is called at the start, every 15 minutes, and after a minute while no
-	// peer is connected. Its peers are used as they come, and its sequence must end when ctx does. It is called for
-	// private torrents, too, and for a hybrid with each of its info hashes in turn. A nil sequence has no peers.
+	// peer is connected that sends much. Its peers are used as they come, and its sequence must end when ctx does. It is
+	// called for private torrents, too, and for a hybrid with each of its info hashes in turn. A nil sequence has no peers.
 	FindPeers func(ctx context.Context, h Hash) iter.Seq[netip.AddrPort]
 	// MaxPeers bounds the connections of this download, beside Client.MaxPeers; 0 is 80.
 	MaxPeers int

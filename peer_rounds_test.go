@@ -16,7 +16,7 @@ import (
 func TestRoundsOfManyDownloads(t *testing.T) {
 	const downloads, peers, seconds = 24, 95, 10
 	synctest.Test(t, func(t *testing.T) {
-		c := &Client{NoDHT: true, NoUTP: true, NoListen: true}
+		c := &Client{NoDHT: true, NoUTP: true, NoListen: true, MaxPeers: 2 * downloads * peers}
 		defer c.Close()
 		var all []*Download
 		var fickle, conns []*repeating

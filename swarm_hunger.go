@@ -4,7 +4,8 @@ import "time"
 
 const (
 	// A download that has peers is hungry all the same if less than fedBytes came in hungryAfter. Otherwise one peer that sends
-	// next to nothing would keep it from asking the sources that know others.
+	// next to nothing would keep it from asking the sources that know others. For a private torrent a block is enough: one that
+	// stays hungry leaves its tracker, and with it the peers that it has.
 	hungryAfter = 2 * time.Minute
 	fedBytes    = 1 << 20
 )
@@ -16,12 +17,13 @@ func (d *Download) hungry() bool {
 	return (len(d.swarm.peers) == 0 || d.progress.hungry) && !d.sated()
 }
 
-// feelHunger records whether a download that has peers is hungry, and tells sources if that changes. Under a limit, whatever comes is
-// enough. The caller holds d.mu.
+// feelHunger records whether a download that has peers is hungry, and tells sources if that changes. While a limit holds requests back,
+// whatever comes is enough. The caller holds d.mu.
 func (d *Download) feelHunger(now time.Time) {
 	p := &d.progress
 	came := d.traffic.downloaded - d.traffic.wasted
-	if n := came - p.counted; d.sated() || n >= fedBytes || n > 0 && d.traffic.gate.Limited() {
+	p.counted = min(p.counted, came) // what came may turn out to be wasted
+	if n := came - p.counted; d.sated() || n >= fedBytes || n > 0 && (d.t.private || d.traffic.gate.Pause() > 0) {
 		p.fed, p.counted = now, came
 	}
 	if hungry := now.Sub(p.fed) >= hungryAfter; hungry != p.hungry {

@@ -147,13 +147,17 @@ func TestPrivateTorrentComesBackToItsTracker(t *testing.T) {
 	}
 }
 
-// A download that gets what it needs does not ask its tracker sooner, and neither does one that is slow because the user limits it.
+// A download that gets what it needs does not ask its tracker sooner, and neither does one that is slow because the user limits it. A
+// limit that holds nothing back makes no difference.
 func TestFedDownloadAsksNoSooner(t *testing.T) {
-	for _, limit := range []float64{0, 2e3} {
+	for _, tc := range []struct {
+		rate, limit float64
+		sooner      bool
+	}{{10e3, 0, false}, {10e3, 2e3, false}, {1e3, 0, true}, {1e3, 1e6, true}} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
 			content := newSimRepeating(1, 4*blockSize, 1024*blockSize)
 			content.trackers = [][]string{{"http://a.sim/announce"}}
-			seed := simpeer.New("seed", n.NewHost("90.0.0.1", 10e3, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+			seed := simpeer.New("seed", n.NewHost("90.0.0.1", tc.rate, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
 			require.NoError(t, seed.Arrive())
 			defer seed.Stop()
 			var asked atomic.Int32
@@ -162,12 +166,32 @@ func TestFedDownloadAsksNoSooner(t *testing.T) {
 				return []netip.AddrPort{seed.Addr()}, true
 			}})
 			c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), tracker)
-			if limit > 0 {
-				c.DownloadLimit = rate.NewLimiter(rate.Limit(limit), blockSize)
+			if tc.limit > 0 {
+				c.DownloadLimit = rate.NewLimiter(rate.Limit(tc.limit), blockSize)
 			}
 			simLeech(t, c, content)
 			simnet.Sleep(20 * time.Minute)
-			require.EqualValues(t, 1, asked.Load(), "limit %f", limit)
+			require.Equal(t, tc.sooner, asked.Load() > 1, "%+v", tc)
 		})
 	}
+}
+
+// A private torrent that gets a little does not leave its tracker, and so the only peer that sends something.
+func TestPrivateTorrentKeepsASlowPeer(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimRepeating(1, 4*blockSize, 1024*blockSize)
+		content.private = true
+		content.trackers = [][]string{{"http://a.sim/announce"}, {"http://b.sim/announce"}}
+		seed := simpeer.New("seed", n.NewHost("90.0.0.1", 1.2e3, 0, time.Millisecond), 6881, content.truth, simpeer.Script{Fast: true})
+		require.NoError(t, seed.Arrive())
+		defer seed.Stop()
+		var others atomic.Int32
+		c := simClient(t, n.NewHost("81.0.0.1", 0, 0, time.Millisecond), simTrackers(30*time.Minute, map[string]func() ([]netip.AddrPort, bool){
+			"a.sim": func() ([]netip.AddrPort, bool) { return []netip.AddrPort{seed.Addr()}, true },
+			"b.sim": func() ([]netip.AddrPort, bool) { others.Add(1); return nil, true },
+		}))
+		simLeech(t, c, content)
+		simnet.Sleep(time.Hour)
+		require.Zero(t, others.Load())
+	})
 }

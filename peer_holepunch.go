@@ -195,7 +195,9 @@ func (d *Download) rendezvous(now time.Time) {
 		for _, relay := range d.discovery.candidates.Relays(to) {
 			p := relays[relay]
 			switch {
-			case p == nil || asked == relaysAtOnce:
+			case p == nil:
+				d.discovery.candidates.DropRelay(to, relay)
+			case asked == relaysAtOnce:
 			case again(&p.ext.punching.sent, now):
 				p.sendHolePunch(wire.HolePunch{Type: wire.HolePunchRendezvous, Addr: to})
 				d.discovery.candidates.AskedRelay(to, relay)

@@ -285,6 +285,36 @@ func TestHolePunchBesideRelaysThatDoNothing(t *testing.T) {
 	}
 }
 
+// Peers of as many networks as are remembered name a peer and leave. Those that name it then are asked.
+func TestHolePunchAfterRelaysHaveLeft(t *testing.T) {
+	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
+		content := newSimContent(1, 64<<10, 1<<20)
+		us, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.9.1", 0, 0, 0)
+		far.Firewall()
+		simLeech(t, utpClient(t, us, true), content)
+		simnet.Sleep(time.Second)
+		x := wire.PEX{Added: []netip.AddrPort{far.Addr(6881)}, AddedFlags: []byte{wire.PEXHolePunch}}
+		name := func(host string) *puncher {
+			s := newPuncher(t, n.NewHost(host, 0, 0, 0), content, us.Addr(6881), true)
+			s.Write(wire.AppendExtended(nil, extPEX, x.Append(nil)))
+			simnet.Sleep(100 * time.Millisecond)
+			return s
+		}
+		for k := range 16 {
+			name(fmt.Sprintf("100.%d.0.1", k)).Close()
+		}
+		stays := []*puncher{name("81.0.1.1")}
+		simnet.Sleep(10 * time.Second)
+		for k := range 3 {
+			stays = append(stays, name(fmt.Sprintf("82.%d.0.1", k)))
+		}
+		simnet.Sleep(80 * time.Second)
+		for _, s := range stays {
+			require.NotEmpty(t, s.take())
+		}
+	})
+}
+
 // A connect is acted on at once, by uTP; but not more often than once a second, nor for an address that the relay may not
 // name.
 func TestHolePunchTarget(t *testing.T) {

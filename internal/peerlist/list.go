@@ -54,7 +54,7 @@ type candidate struct {
 	yielded  int              // how often it made room for another
 	priority uint32           // BEP 40; higher is better
 	way      uint8            // by which it was last connected to; 0 is none
-	relays   []netip.AddrPort // connected peers that may introduce us to it (BEP 55), at most maxRelays, last asked last
+	relays   []netip.AddrPort // peers that may introduce us to it (BEP 55) if they are still connected, at most maxRelays, last asked last
 	standing standing
 	taken    standing  // its standing before Take, while it is dialled because of that; isNew otherwise
 	due      time.Time // when it may be dialled

@@ -9,16 +9,20 @@ import (
 const maxRelays = 16
 
 // AddRelay records that the peer at relay, which named addr, may introduce us to it (BEP 55). Of a network only the last is remembered:
-// peers that name a candidate and do not introduce us to it would leave no room for others.
+// peers that name a candidate and do not introduce us to it would leave no room for others. If there is no room all the same, it takes
+// the place of the last, so that peers of many networks take at most one place of those that came before them.
 func (c *List) AddRelay(addr, relay netip.AddrPort) {
 	k := c.get(addr)
 	if k == nil {
 		return
 	}
 	i := slices.IndexFunc(k.relays, func(r netip.AddrPort) bool { return network(r.Addr()) == network(relay.Addr()) })
+	if i < 0 && len(k.relays) == maxRelays {
+		i = maxRelays - 1
+	}
 	if i >= 0 {
 		k.relays[i] = relay
-	} else if len(k.relays) < maxRelays {
+	} else {
 		k.relays = append(k.relays, relay)
 	}
 }
@@ -31,7 +35,7 @@ func (c *List) AskedRelay(addr, relay netip.AddrPort) {
 	}
 }
 
-// DropRelay records that the peer at relay does not introduce us to addr. It reports whether it might have.
+// DropRelay records that the peer at relay does not introduce us to addr, such as one that is not connected any more. It reports whether it might have.
 func (c *List) DropRelay(addr, relay netip.AddrPort) bool {
 	k := c.get(addr)
 	if k == nil || !slices.Contains(k.relays, relay) {

@@ -24,7 +24,10 @@ func TestRelays(t *testing.T) {
 		l.AddRelay(a, relay(n))
 	}
 	require.Len(t, l.Relays(a), 16)
-	for n := byte(15); n > 3; n-- {
+	require.Contains(t, l.Relays(a), relay(0), "those that come later do not take the places of all")
+	require.Contains(t, l.Relays(a), relay(19), "but that of one")
+	require.True(t, l.DropRelay(a, relay(19)))
+	for n := byte(14); n > 3; n-- {
 		require.True(t, l.DropRelay(a, relay(n)))
 	}
 	require.False(t, l.DropRelay(a, relay(5)))

@@ -28,6 +28,7 @@ func (c *List) Bound(most int) {
 		c.trim(n)
 	}
 	if len(c.all) <= c.peak/2 {
+		c.reclaim() // so that no namer keeps candidates that are gone
 		c.all, c.crowds, c.namers = expiring.Compact(c.all), expiring.Compact(c.crowds), expiring.Compact(c.namers)
 		c.peak = len(c.all)
 	}

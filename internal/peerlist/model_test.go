@@ -88,7 +88,9 @@ func (m *slowCandidates) name(k *slowCandidate, by namedBy) {
 func (m *slowCandidates) reclaim() {
 	byTurn := func(a, b namedBy) int { return cmp.Compare(m.turns[a], m.turns[b]) }
 	gone := func(k *slowCandidate) bool { return m.all[k.addr] != k }
-	for _, n := range slices.SortedFunc(maps.Keys(m.turns), byTurn) {
+	sharing := slices.SortedFunc(maps.Keys(m.turns), byTurn)
+	sharing = slices.DeleteFunc(sharing, func(n namedBy) bool { return len(m.shared[n]) == 0 })
+	for _, n := range sharing {
 		for _, k := range m.shared[n] {
 			if !gone(k) && k.namer != n {
 				m.name(k, n)

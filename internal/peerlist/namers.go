@@ -2,7 +2,6 @@ package peerlist
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"github.com/shoal-go/torrent/internal/heaps"
@@ -56,22 +55,34 @@ func (c *List) nameBy(k *candidate, by namedBy) {
 	}
 	if n.size+1 >= k.namer.size {
 		n.share(k)
+		c.forgetEmpty(n)
 		return
 	}
 	c.give(k, n)
 }
 
-// share records that a candidate which the namer named belongs to another.
+// share records that a candidate which the namer named belongs to another. The last maxShared are remembered.
 func (n *namer) share(k *candidate) {
-	if len(n.shared) < maxShared && !slices.Contains(n.shared, k) {
-		n.shared = append(n.shared, k)
+	if slices.Contains(n.shared, k) {
+		return
 	}
+	if len(n.shared) == maxShared {
+		n.shared = slices.Delete(n.shared, 0, 1)
+	}
+	n.shared = append(n.shared, k)
 }
 
 // reclaim gives candidates to those of their namers that have fewer by now. Otherwise one that names a candidate before it names
 // many others would keep us from that.
 func (c *List) reclaim() {
-	for _, n := range slices.SortedFunc(maps.Values(c.namers), func(a, b *namer) int { return cmp.Compare(a.turn, b.turn) }) {
+	var sharing []*namer
+	for _, n := range c.namers {
+		if len(n.shared) > 0 {
+			sharing = append(sharing, n)
+		}
+	}
+	slices.SortFunc(sharing, func(a, b *namer) int { return cmp.Compare(a.turn, b.turn) })
+	for _, n := range sharing {
 		for _, k := range n.shared {
 			if k.standing != isGone && n.size+1 < k.namer.size {
 				c.give(k, n)
@@ -103,9 +114,10 @@ func (c *List) leave(k *candidate) {
 	c.forgetEmpty(k.namer)
 }
 
-// forgetEmpty forgets a namer that has no candidates any more.
+// forgetEmpty forgets a namer that has no candidates any more. One that named candidates which belong to others stays only if there
+// are no more namers than the list may have candidates.
 func (c *List) forgetEmpty(n *namer) {
-	if n.size+len(n.shared) == 0 {
+	if n.size == 0 && (len(n.shared) == 0 || len(c.namers) > c.most) {
 		delete(c.namers, n.namedBy)
 	}
 }

@@ -221,22 +221,28 @@ func TestBlocksOfOneThatChokesAreKept(t *testing.T) {
 // Each connection of a peer carried less than a piece, and what it had sent of one on parole was dropped when it left: it never completed
 // any beside strangers. The piece waits for it, until another would have sent all of it sooner.
 func TestPieceWaitsForOneThatLeaves(t *testing.T) {
-	for _, chokes := range []bool{false, true} {
+	for _, how := range []string{"leave", "choke", "choke, then leave", "choke twice"} {
+		leaves := strings.HasSuffix(how, "leave")
 		sc := newScene(t, 1)
 		sc.join("a").Ready = true
 		sc.join("l").Ready = true
 		sc.fetch("alal")
 		sc.failed()
 		pause := func() {
-			if a := sc.peers["a"]; chokes {
+			a := sc.peers["a"]
+			if how != "leave" {
 				sc.s.Choke(a)
 				sc.s.Release(a, everything)
-			} else {
+			}
+			if how == "choke twice" {
+				sc.s.Choke(a)
+			}
+			if leaves {
 				sc.s.Leave(a)
 			}
 		}
 		comes := func() {
-			if sc.peers["a"].Choking = false; !chokes {
+			if sc.peers["a"].Choking = false; leaves {
 				a := sc.join("a")
 				a.Ready, a.pace.rate = true, 1<<20
 			}
@@ -244,7 +250,7 @@ func TestPieceWaitsForOneThatLeaves(t *testing.T) {
 		require.Equal(t, "0.0 0.1 0.2 0.3", sc.asks("a", 4))
 		sc.sends("a", 0, 0, Accepted)
 		pause()
-		require.Empty(t, sc.asks("l", 4))
+		require.Empty(t, sc.asks("l", 4), how)
 		comes()
 		require.Equal(t, "0.1 0.2 0.3", sc.asks("a", 4))
 		pause()

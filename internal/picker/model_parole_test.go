@@ -30,7 +30,9 @@ func (p *modelPiece) pause() {
 
 // leave has the piece wait for its sole supplier, which has left and may connect again, and reports whether it does.
 func (p *modelPiece) leave(r *modelSupplier) bool {
-	p.pause()
+	if !r.choking || r.allowed[p.index] { // otherwise the choke has paused it
+		p.pause()
+	}
 	if p.sent() == 0 || !p.waits && r.credit() == 0 || r.liar {
 		return false
 	}

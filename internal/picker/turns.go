@@ -44,6 +44,9 @@ func (p *startedPiece) pause() {
 
 // Choke records that s chokes us.
 func (pk *Picker) Choke(s *Supplier) {
+	if s.Choking {
+		return // its pieces are paused already
+	}
 	s.Choking = true
 	pk.work += int64(len(pk.spoiled))
 	for i := range pk.spoiled {
@@ -55,15 +58,19 @@ func (pk *Picker) Choke(s *Supplier) {
 
 // endTurns ends the turns of s, which leaves. A piece that waits for s, or of which s sent blocks and has credit, keeps these until another
 // takes it over: s may connect again, and send the rest. The others start again, because blocks of s together with those of another supplier
-// prove nothing.
+// prove nothing. A piece for which s chokes us has been paused already.
 func (pk *Picker) endTurns(s *Supplier) {
 	var left *Supplier
+	liar := s.sender != noSender && pk.senders.all[s.sender].liar
 	for i := range pk.spoiled { // far fewer than the started pieces
 		p := pk.started[i]
 		if p == nil || p.sole != s || p.left == 0 {
 			continue
 		}
-		if p.pause(); p.paused == 0 || !p.waits && pk.creditOf(s) == 0 || pk.senders.all[s.sender].liar {
+		if !s.Choking || s.AllowedFast(int(i)) {
+			p.pause()
+		}
+		if p.left == p.lacks() || !p.waits && pk.creditOf(s) == 0 || liar {
 			pk.restart(p)
 			continue
 		}

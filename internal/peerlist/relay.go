@@ -35,7 +35,8 @@ func (c *List) AskedRelay(addr, relay netip.AddrPort) {
 	}
 }
 
-// DropRelay records that the peer at relay does not introduce us to addr, such as one that is not connected any more. It reports whether it might have.
+// DropRelay records that the peer at relay does not introduce us to addr, such as one that is not connected any more. It reports
+// whether it might have.
 func (c *List) DropRelay(addr, relay netip.AddrPort) bool {
 	k := c.get(addr)
 	if k == nil || !slices.Contains(k.relays, relay) {

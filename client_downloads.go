@@ -278,6 +278,13 @@ func (c *Client) surplus(peers []peerlist.Worth, now time.Time) (id int) {
 	return c.budget.Surplus(c.claim(len(peers)), peers, now)
 }
 
+// areWanted reports whether a download has recently wanted more connections than its share.
+func (c *Client) areWanted(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.budget.AreWanted(now)
+}
+
 // starves reports whether a download waits in vain for its first connection, because there are more downloads than connections.
 func (c *Client) starves(now time.Time) bool {
 	c.mu.Lock()

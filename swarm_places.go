@@ -122,7 +122,7 @@ func (d *Download) shareOut(now time.Time) {
 		d.drop(errShared, peerlist.WorstOfAll(now, d.worths(now), n)...)
 	} else if d.swarm.live > 0 && d.client.starves(now) {
 		d.drop(errTurnover, d.client.idlest(d.worths(now), now))
-	} else {
+	} else if d.swarm.live > 0 && d.client.areWanted(now) {
 		d.drop(errTurnover, d.client.surplus(d.worths(now), now))
 	}
 }

@@ -55,6 +55,9 @@ func (w *networks) want(c Claim, a netip.Addr, now time.Time) {
 // areWanted reports whether a download has recently wanted more than its share.
 func (w *networks) areWanted(now time.Time) bool { return now.Sub(w.wanted) < wantedFor }
 
+// AreWanted reports whether a download has recently wanted more connections than its share, so that Surplus may find one.
+func (b *Budget) AreWanted(now time.Time) bool { return b.networks.areWanted(now) }
+
 // Surplus returns the id of a peer that makes room for those of other downloads, if connections are wanted, or 0: the worst of
 // the networks that have more than their share of all connections. Peers that earn their places may have more, but not most.
 func (b *Budget) Surplus(c Claim, peers []Worth, now time.Time) (id int) {

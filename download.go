@@ -117,8 +117,11 @@ type progress struct {
 	last     time.Time // when a block or a piece last came
 	fed      time.Time // when it was last not hungry, though it has peers
 	counted  int64     // bytes that had come by then
-	hungry   bool
+	hungry   bool      // see feelHunger
 }
+
+// waitsFrom has the download be neither stalled nor hungry by a time until which there was nothing to wait for.
+func (p *progress) waitsFrom(now time.Time) { p.last, p.fed = now, now }
 
 // traffic counts the payload of all peers together, and limits requests.
 type traffic struct {

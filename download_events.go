@@ -62,7 +62,7 @@ func (d *Download) setPaused(paused bool) {
 	now := time.Now()
 	d.mu.Lock()
 	d.paused = paused
-	d.progress.last, d.progress.fed = now, now // a pause is no stall
+	d.progress.waitsFrom(now) // a pause is no stall
 	d.unlock(now)
 	d.signal()
 }

@@ -165,7 +165,7 @@ func (d *Download) stir(now time.Time) {
 	if d.progress.checking || d.picker.Needed().Count() == 0 {
 		return
 	}
-	d.progress.last, d.progress.fed = now, now // there was nothing to wait for
+	d.progress.waitsFrom(now)
 	d.discovery.candidates.Recall(now)
 	d.discovery.wakeSources(true)
 	d.startWebSeeds()

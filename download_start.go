@@ -195,7 +195,7 @@ func (d *Download) examine() bool {
 	d.progress.checking = false
 	d.wantLayers()
 	d.awaitLayers()
-	d.progress.last, d.progress.fed = now, now
+	d.progress.waitsFrom(now)
 	d.disk.nextSave = now.Add(resumeEvery)
 	n := d.picker.Verified().Count()
 	d.life.giveBack()

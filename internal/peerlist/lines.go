@@ -1,7 +1,6 @@
 package peerlist
 
 import (
-	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -111,10 +110,10 @@ func (l *line) hasRoom(network *waiter, now time.Time) bool {
 		return false
 	}
 	most := 0
-	for w := range l.networks() {
+	for w := range l.each() {
 		most = max(most, w.size)
 	}
-	for w := range l.networks() {
+	for w := range l.each() {
 		if w.size == most && l.within > maxWithin-roomMade {
 			l.within -= most
 			w.within, w.size = turns{}, 0
@@ -126,17 +125,9 @@ func (l *line) hasRoom(network *waiter, now time.Time) bool {
 // count counts those that wait within networks.
 func (l *line) count(now time.Time) {
 	l.within, l.counted = 0, now
-	for w := range l.networks() {
+	for w := range l.each() {
 		w.size = w.within.size()
 		l.within += w.size
-	}
-}
-
-// networks yields those that wait or keep their turns, or did.
-func (l *line) networks() iter.Seq[*waiter] {
-	return func(yield func(*waiter) bool) {
-		for e := l.order.Front(); e != nil && yield(e.Value.(*waiter)); e = e.Next() {
-		}
 	}
 }
 
@@ -160,8 +151,8 @@ func (t *turns) leave(path []netip.Prefix, place bool) {
 
 // size returns how many wait or keep their turns, and within these.
 func (t *turns) size() (n int) {
-	for e := t.order.Front(); e != nil; e = e.Next() {
-		n += 1 + e.Value.(*waiter).within.size()
+	for w := range t.each() {
+		n += 1 + w.within.size()
 	}
 	return n
 }

@@ -78,6 +78,14 @@ func (t *turns) ahead(by any, late bool, most int, now time.Time) (n int) {
 	return n
 }
 
+// each yields those that wait or keep their turns, or did.
+func (t *turns) each() iter.Seq[*waiter] {
+	return func(yield func(*waiter) bool) {
+		for e := t.order.Front(); e != nil && yield(e.Value.(*waiter)); e = e.Next() {
+		}
+	}
+}
+
 // all yields those that wait or keep their turns, and forgets the others on the way.
 func (t *turns) all(now time.Time) iter.Seq[*waiter] {
 	return func(yield func(*waiter) bool) {

@@ -1,5 +1,18 @@
 package picker
 
+import "iter"
+
+// turnsOf yields the pieces on parole of which s is the sole supplier.
+func (pk *Picker) turnsOf(s *Supplier) iter.Seq[*startedPiece] {
+	return func(yield func(*startedPiece) bool) {
+		for i := range pk.spoiled { // far fewer than the started pieces
+			if p := pk.started[i]; p != nil && p.sole == s && !yield(p) {
+				return
+			}
+		}
+	}
+}
+
 // assign makes s the sole supplier of p, a piece on parole.
 func (pk *Picker) assign(p *startedPiece, s *Supplier) {
 	if p.sole != s {
@@ -26,11 +39,9 @@ func (pk *Picker) endTurn(p *startedPiece) {
 // takes over, and may send a block soon.
 func (pk *Picker) stuckAtTurns(s *Supplier) {
 	pk.work += int64(len(pk.spoiled))
-	for i := range pk.spoiled {
-		if p := pk.started[i]; p != nil && p.sole == s {
-			p.waits = p.waits && s.Choking
-			pk.note(i, s.Host, func(r *record) { r.stuck++ })
-		}
+	for p := range pk.turnsOf(s) {
+		p.waits = p.waits && s.Choking
+		pk.note(p.piece, s.Host, func(r *record) { r.stuck++ })
 	}
 }
 
@@ -49,8 +60,8 @@ func (pk *Picker) Choke(s *Supplier) {
 	}
 	s.Choking = true
 	pk.work += int64(len(pk.spoiled))
-	for i := range pk.spoiled {
-		if p := pk.started[i]; p != nil && p.sole == s && !s.AllowedFast(int(i)) {
+	for p := range pk.turnsOf(s) {
+		if !s.AllowedFast(int(p.piece)) {
 			p.pause()
 		}
 	}
@@ -62,12 +73,11 @@ func (pk *Picker) Choke(s *Supplier) {
 func (pk *Picker) endTurns(s *Supplier) {
 	var left *Supplier
 	liar := s.sender != noSender && pk.senders.all[s.sender].liar
-	for i := range pk.spoiled { // far fewer than the started pieces
-		p := pk.started[i]
-		if p == nil || p.sole != s || p.left == 0 {
+	for p := range pk.turnsOf(s) {
+		if p.left == 0 {
 			continue
 		}
-		if !s.Choking || s.AllowedFast(int(i)) {
+		if !s.Choking || s.AllowedFast(int(p.piece)) {
 			p.pause()
 		}
 		if p.left == p.lacks() || !p.waits && pk.creditOf(s) == 0 || liar {

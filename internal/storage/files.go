@@ -428,7 +428,7 @@ func (s *fileStore) writeFile(i int, bufs [][]byte, off int64, verified bool) er
 		return s.shared(i)
 	}
 	if errors.Is(err, fs.ErrPermission) && s.holds(i, bufs, off) {
-		return nil // as where the piece is lacking in a neighbour of a file that is whole
+		return nil // it is whole, and only a neighbour lacks the piece
 	}
 	if err != nil {
 		return err

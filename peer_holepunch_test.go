@@ -223,19 +223,26 @@ func TestHolePunchRelayIsFair(t *testing.T) {
 	})
 }
 
+// holePunchRig starts a download on us, and returns the message by which its peers name 80.0.9.1:6881, which can only be reached by their
+// introduction.
+func holePunchRig(t *testing.T, n *simnet.Network) (content *simContent, us *simnet.Host, named []byte) {
+	content = newSimContent(1, 64<<10, 1<<20)
+	us, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.9.1", 0, 0, 0)
+	far.Firewall()
+	simLeech(t, utpClient(t, us, true), content)
+	simnet.Sleep(time.Second)
+	x := wire.PEX{Added: []netip.AddrPort{far.Addr(6881)}, AddedFlags: []byte{wire.PEXHolePunch}}
+	return content, us, wire.AppendExtended(nil, extPEX, x.Append(nil))
+}
+
 // An initiator asks those that named a peer to introduce it once it cannot be reached, and none again that says that it does not.
 func TestHolePunchInitiator(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, 64<<10, 1<<20)
-		us, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.9.1", 0, 0, 0)
-		far.Firewall()
-		simLeech(t, utpClient(t, us, true), content)
-		simnet.Sleep(time.Second)
+		content, us, message := holePunchRig(t, n)
 		a := newPuncher(t, n.NewHost("81.0.1.1", 0, 0, 0), content, us.Addr(6881), true)
 		b := newPuncher(t, n.NewHost("82.0.2.1", 0, 0, 0), content, us.Addr(6881), true)
-		x := wire.PEX{Added: []netip.AddrPort{far.Addr(6881)}, AddedFlags: []byte{wire.PEXHolePunch}}
 		for _, s := range []*puncher{a, b} {
-			s.Write(wire.AppendExtended(nil, extPEX, x.Append(nil)))
+			s.Write(message)
 			simnet.Sleep(time.Second)
 		}
 		require.Empty(t, slices.Concat(a.take(), b.take()), "it may be reached without")
@@ -255,18 +262,12 @@ func TestHolePunchInitiator(t *testing.T) {
 func TestHolePunchBesideRelaysThatDoNothing(t *testing.T) {
 	for _, first := range []bool{true, false} {
 		simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-			content := newSimContent(1, 64<<10, 1<<20)
-			us, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.9.1", 0, 0, 0)
-			far.Firewall()
-			simLeech(t, utpClient(t, us, true), content)
-			simnet.Sleep(time.Second)
+			content, us, message := holePunchRig(t, n)
 			honest := newPuncher(t, n.NewHost("81.0.1.1", 0, 0, 0), content, us.Addr(6881), true)
 			var crowd []*puncher
 			for k := range 10 {
 				crowd = append(crowd, newPuncher(t, n.NewHost(fmt.Sprintf("100.%d.0.1", k), 0, 0, 0), content, us.Addr(6881), true))
 			}
-			x := wire.PEX{Added: []netip.AddrPort{far.Addr(6881)}, AddedFlags: []byte{wire.PEXHolePunch}}
-			message := wire.AppendExtended(nil, extPEX, x.Append(nil))
 			if first {
 				honest.Write(message)
 			}
@@ -288,15 +289,10 @@ func TestHolePunchBesideRelaysThatDoNothing(t *testing.T) {
 // Peers of as many networks as are remembered name a peer and leave. Those that name it then are asked.
 func TestHolePunchAfterRelaysHaveLeft(t *testing.T) {
 	simnet.Run(t, func(t *testing.T, n *simnet.Network) {
-		content := newSimContent(1, 64<<10, 1<<20)
-		us, far := n.NewHost("80.0.0.1", 0, 0, 0), n.NewHost("80.0.9.1", 0, 0, 0)
-		far.Firewall()
-		simLeech(t, utpClient(t, us, true), content)
-		simnet.Sleep(time.Second)
-		x := wire.PEX{Added: []netip.AddrPort{far.Addr(6881)}, AddedFlags: []byte{wire.PEXHolePunch}}
+		content, us, message := holePunchRig(t, n)
 		name := func(host string) *puncher {
 			s := newPuncher(t, n.NewHost(host, 0, 0, 0), content, us.Addr(6881), true)
-			s.Write(wire.AppendExtended(nil, extPEX, x.Append(nil)))
+			s.Write(message)
 			simnet.Sleep(100 * time.Millisecond)
 			return s
 		}
